@@ -225,6 +225,31 @@ fn least_connections_on_the_packet_path_spares_the_slow_backend() {
     PACKET_PATH.test("lc", least_connections);
 }
 
+#[test]
+fn a_connection_that_times_out_is_counted_out() {
+    static CLUSTER: Shared = Shared::new(&["--no-socket-path", "--tcp-established-timeout=2s"]);
+    CLUSTER.test("timeout", |case| {
+        case.backends("lc", &[backend("b-1", 2)])?;
+        case.service("lc", "lc", "lc", "")?;
+        let client = case.client("client", 1)?;
+        let vip = case.vip("lc", false)?;
+        case.wait_served(&client.place, vip, &["b-1"])?;
+        // One request, then silence on a connection that stays open.
+        let silent = ["--protocol=keepalive", "--count=2", "--interval-ms=60000"];
+        let mut silent = case.flow("silent", &client.place, vip, &silent)?;
+        let open = |count: i64, limit| {
+            eventually(Duration::from_secs(limit), || {
+                let open = open_flows(case, "lc")?;
+                anyhow::ensure!(open == count, "{open} flows are counted, not {count}");
+                Ok(())
+            })
+        };
+        open(1, 3)?;
+        open(0, 15)?;
+        silent.check_alive()
+    });
+}
+
 /// Changing the annotation changes the very next choices, while requests flow.
 #[test]
 fn the_algorithm_changes_at_run_time_without_an_error() {

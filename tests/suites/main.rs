@@ -6,6 +6,7 @@ mod cluster_ip;
 mod endpoints;
 mod fixture;
 mod kernel_matrix;
+mod kubectl_apply;
 mod lab_itself;
 mod node_port;
 mod packet_table;
