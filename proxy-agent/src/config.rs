@@ -48,12 +48,16 @@ pub struct PlaceArgs {
     /// Directory on a BPF file system; programs, links and maps are pinned in a directory of the layout's version below
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,
-    /// Directory of the cgroup v2 whose processes the socket path serves
-    #[arg(long, value_name = "DIR", default_value = "/sys/fs/cgroup")]
+    /// Directory of the cgroup v2 whose processes the socket path serves; by default where /proc/mounts has it
+    #[arg(long, value_name = "DIR", default_value_os_t = default_cgroup())]
     pub cgroup: PathBuf,
     /// Directory for files the agent keeps between starts
     #[arg(long, value_name = "DIR", default_value = "/run/waggle")]
     pub state_dir: PathBuf,
+}
+
+fn default_cgroup() -> PathBuf {
+    crate::datapath::netns::cgroup2_mount().unwrap_or_else(|| "/sys/fs/cgroup".into())
 }
 
 /// Which doors the data path uses.

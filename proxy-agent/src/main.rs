@@ -1,18 +1,30 @@
 //! `proxy-agent`: reads the command line and hands over to [`proxy_agent::run`] or to one of
 //! [`proxy_agent::commands`].
 
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
 use clap::Parser;
 use proxy_agent::{
     commands,
     config::{Cli, Command},
-    run,
 };
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
     let cli = Cli::parse();
     log_to_stderr();
-    match cli.command {
-        Command::Run(args) => run::run(*args),
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("proxy-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(args) => proxy_agent::run::run(*args),
         Command::Check(args) => commands::check::run(args),
         Command::Status(args) => commands::status::run(args),
         Command::Services(args) => commands::services::run(args),
@@ -28,5 +40,6 @@ fn log_to_stderr() {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
 }
