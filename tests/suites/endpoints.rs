@@ -163,7 +163,7 @@ fn a_flood_of_half_open_connections_evicts_no_established_flow() {
         let new = case.request(&outside, to, &["--count=50"])?;
         let kept = finish(&mut kept)?;
         println!(
-            "{sent} SYNs from as many sources; kept: {} answers, {} errors; new: {}",
+            "{sent} SYNs, each from another address and port; kept: {} answers, {} errors; new: {}",
             kept.ok,
             kept.failed(),
             new.ok
